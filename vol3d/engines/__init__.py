@@ -1,0 +1,1 @@
+"""Training and evaluation steps that MONAI's engines lack."""
