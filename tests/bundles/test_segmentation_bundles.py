@@ -118,7 +118,7 @@ def test_two_processes_train_the_same_network_and_write_it_once(
 ) -> None:
     command = header_command(copied.config_paths("multi_gpu")[-1], phantoms, tmp_path / "run")
     each_saves = "$torch.save(@network_def.state_dict(), @output_dir + '/rank' + str(@rank) + '.pt')"
-    finalize = json.dumps([each_saves, "$@process_group.close()"]).replace("$", "\\$").replace('"', '\\"')
+    finalize = json.dumps([each_saves, "$@process_group.close(@train_network)"]).replace("$", "\\$").replace('"', '\\"')
     small = "--max_epochs 2 --val_interval 1 --batch_size 1 --patch_size [16,16,16] --network_def::channels [4,8]"
     run_command(f'{command} {small} --finalize "{finalize}"', copied.root)
     ranks = [torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]

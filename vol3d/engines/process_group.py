@@ -6,18 +6,26 @@ In a bundle's ``multi_gpu.yaml``::
     device: "$@process_group.device"
     rank: "$@process_group.rank"
     world_size: "$@process_group.world_size"
-    finalize: ["$@process_group.close()"]
+    finalize: ["$@process_group.close(@train_network)"]
 """
 
 from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
+
+# DistributedDataParallel imports this module, whose functions take the default group of the moment as a default
+# argument and so keep it alive for ever (torch 2.13). Imported before there is a group, they keep nothing.
+import torch.distributed.nn
 from torch import distributed
 
 from vol3d.errors import RequirementError, UsageError
+
+if TYPE_CHECKING:
+    from torch.nn.parallel import DistributedDataParallel
 
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -53,8 +61,18 @@ class ProcessGroup:
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
 
-    def close(self) -> None:
-        """Leave the group; harmless if it was left already."""
+    def close(self, network: DistributedDataParallel | None = None) -> None:
+        """Leave the group; harmless if it was left already.
+
+        ``destroy_process_group`` only forgets the group, and ``network`` holds it too. Threads of gloo that outlive the
+        interpreter abort the process now and then (torch 2.13), so the network lets go of the group first; it can
+        neither train nor run afterwards, the module inside it can.
+
+        Args:
+            network: What averaged the gradients over this group.
+        """
+        if network is not None:
+            network.process_group = network.logger = network.reducer = None
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
