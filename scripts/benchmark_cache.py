@@ -30,7 +30,7 @@ from augment_pipelines import Vol3dBatches, deterministic, drain, make_loader, m
 from benchmark_row import HEADER, Row
 from monai import transforms as mt
 from monai.data import CacheDataset, Dataset, PersistentDataset
-from paired_timing import Timing, fastest, time_alternatives
+from paired_timing import CHOOSING_RUNS, Timing, fastest, time_alternatives, time_fastest
 from training_epoch import EpochTrainer
 
 from vol3d.data.datalist import read_split
@@ -80,7 +80,7 @@ def loading(task: Task, repeats: int) -> Iterator[Row]:
     ours = task.vol3d_dataset()
     loaders = {f"monai {w}": make_loader(plain, 1, w, collate_fn=collate_ragged) for w in WORKERS}
     loaders |= {f"vol3d {w}": make_loader(ours, 1, w, collate_fn=collate_ragged) for w in WORKERS}
-    timings = time_alternatives(_drains(loaders), repeats)
+    timings = time_fastest(_drains(loaders), repeats)
     yield _compare(f"epoch 2 loading, {task.name}: MONAI Dataset", timings, "monai", 10)
 
 
@@ -102,7 +102,7 @@ def augmentation(task: Task, repeats: int) -> Iterator[Row]:
         for w in WORKERS:
             options = (task.vol3d_dataset(), task.roi, task.batch_size, w)
             loaders[f"vol3d {w}"] = Vol3dBatches(*options, as_torchio=name == "torchio")
-        timings = time_alternatives(_drains(loaders), repeats)
+        timings = time_fastest(_drains(loaders), repeats)
         yield _compare(f"{figure} {name}", timings, name, _target(name))
 
 
@@ -192,15 +192,15 @@ def training(task: Task, repeats: int) -> Iterator[Row]:
     )
     dataset = monai_dataset(task.items, task.transforms(is_padded=True), task.roi)
     batches: dict[str, Any] = {f"monai {w}": make_loader(dataset, task.batch_size, w, drop_last=True) for w in WORKERS}
-    trainers = {name: EpochTrainer(source, repeats + 1) for name, source in batches.items()}
+    trainers = {name: EpochTrainer(source, CHOOSING_RUNS + repeats) for name, source in batches.items()}
     for ours, options in (
         ("vol3d", {"memory_format": torch.channels_last_3d}),
         ("compiled", {"memory_format": torch.channels_last_3d, "is_compiled": True}),
         ("contiguous", {}),
     ):
         source = Vol3dBatches(task.vol3d_dataset(), task.roi, task.batch_size, 0)
-        trainers[f"{ours} 0"] = EpochTrainer(source, repeats + 1, **options)
-    timings = time_alternatives({name: trainer.run_epoch for name, trainer in trainers.items()}, repeats)
+        trainers[f"{ours} 0"] = EpochTrainer(source, CHOOSING_RUNS + repeats, **options)
+    timings = time_fastest({name: trainer.run_epoch for name, trainer in trainers.items()}, repeats)
     best, _ = fastest(timings, "monai")
     for ours, what in (
         ("vol3d", "the bundle's pipeline"),
@@ -210,7 +210,7 @@ def training(task: Task, repeats: int) -> Iterator[Row]:
         figure = f"whole training epoch, {task.name}: stock MONAI CacheDataset, {what}"
         row = _compare(figure, timings, "monai", 1.3, ours)
         dice = [trainers[name].dice(validation) for name in (best, f"{ours} 0")]
-        note = f"{row.note}; Dice after {repeats + 1} epochs {dice[0]:.3f} / {dice[1]:.3f}"
+        note = f"{row.note}; Dice after {CHOOSING_RUNS + repeats} epochs {dice[0]:.3f} / {dice[1]:.3f}"
         yield Row(row.figure, row.ours, row.peer, row.target, note)
 
 

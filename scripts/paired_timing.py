@@ -16,6 +16,7 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+CHOOSING_RUNS = 2
 _SAMPLE_S = 0.02
 
 
@@ -64,6 +65,16 @@ def time_alternatives(
             if repetition >= warm_up:
                 runs[name].append(sample)
     return {name: _summary(samples) for name, samples in runs.items()}
+
+
+def time_fastest(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Timing]:
+    """Time the fastest alternative of each kind, which is the first word of a name.
+
+    Every alternative runs ``CHOOSING_RUNS`` times, a warm-up and one that is timed, to choose them.
+    """
+    first = time_alternatives(calls, CHOOSING_RUNS - 1)
+    chosen = [fastest(first, kind)[0] for kind in dict.fromkeys(name.split()[0] for name in calls)]
+    return time_alternatives({name: calls[name] for name in chosen}, repeats, warm_up=0)
 
 
 def fastest(timings: Mapping[str, Timing], prefix: str) -> tuple[str, Timing]:

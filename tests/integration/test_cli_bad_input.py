@@ -152,6 +152,7 @@ def test_position_of_a_missing_slice_is_named(run, write_series, tmp_path):
     ("arguments", "code", "fragments"),
     [
         pytest.param(["--set", "roi_sise=[8, 8, 8]"], 2, ["roi_sise", "did you mean roi_size?"], id="unknown key"),
+        pytest.param(["--set", "device=cpu"], 2, ["device", "use --device"], id="key of an option"),
         pytest.param(["--set", "overlap"], 2, ["key=value", "overlap"], id="no value"),
         pytest.param(["--set", "roi_size=[8, 8"], 2, ["roi_size", "YAML"], id="no YAML"),
         pytest.param(["--set", "ckpt_path=/data/a#1.pt"], 2, ["#"], id="hash in a setting"),

@@ -38,6 +38,14 @@ def test_evaluate_compares_with_a_baseline(run, dataset, tmp_path):
     assert "baseline" in finished.out
 
 
+def test_mirror_images_are_averaged_by_the_option_and_by_the_setting_alike(run, dataset, tmp_path):
+    tables = []
+    for name, arguments in (("plain", ()), ("option", ("--tta",)), ("setting", ("--set", "tta=true"))):
+        assert run("evaluate", NAME, "--data", dataset, "-o", tmp_path / name, *arguments).code == 0
+        tables.append((tmp_path / name / "scores_per_case.csv").read_text())
+    assert tables[0] != tables[1] == tables[2]
+
+
 def test_scores_of_an_earlier_run_are_kept_unless_told_otherwise(run, dataset, tmp_path):
     table = tmp_path / "scores" / "scores_per_case.csv"
     table.parent.mkdir()

@@ -54,10 +54,12 @@ def evaluate(
     overrides |= {
         "dataset_dir": config_path(data),
         "output_dir": config_path(folder),
-        "tta": tta,
-        "baseline": config_path(baseline) if baseline else None,
         "device": f"$torch.device({str(choose_device(device))!r})",
     }
+    if tta:
+        overrides["tta"] = True
+    if baseline:
+        overrides["baseline"] = config_path(baseline)
     workflow = open_workflow(layout, "evaluate", overrides)
     with config_errors(layout.name):
         workflow.initialize()

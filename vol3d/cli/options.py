@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vol3d.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_OWN_OPTIONS = {  # keys that every command fills from its own options: a value in --set would be lost
+    "dataset_dir": "--data or INPUT",
+    "output_dir": "--output",
+    "device": "--device",
+    "resume": "--resume",
+}
 
 BundleArgument = Annotated[
     str, typer.Argument(metavar="BUNDLE", help="A name from `vol3d bundles`, or a bundle's folder.")
@@ -38,7 +47,15 @@ def config_path(path: Path) -> str:
 
 
 def assignments(texts: Sequence[str] | None) -> dict[str, Any]:
-    """Return the overrides of ``--set`` by key."""
+    """Return the overrides of ``--set`` by key.
+
+    Raises:
+        UsageError: If a key has an option of its own.
+    """
     from vol3d.bundle.config_layers import parse_assignment
 
-    return dict(parse_assignment(text) for text in texts or [])
+    overrides = dict(parse_assignment(text) for text in texts or [])
+    for key in overrides:
+        if key in _OWN_OPTIONS:
+            raise UsageError(f"--set must not have the key {key}, which has its own option; use {_OWN_OPTIONS[key]}")
+    return overrides
