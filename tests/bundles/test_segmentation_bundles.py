@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from vol3d.data.volume_reader import read_volume
 if TYPE_CHECKING:
     from vol3d.bundle.layout import BundleLayout
 
+AVERAGE_WEIGHTS = Path(__file__).parents[2] / "scripts" / "average_weights.py"
 TASK = "_segmentation"
 Run = Callable[[str, Path], Any]
 Header = Callable[[Path, Path, Path], str]
@@ -105,12 +107,19 @@ def test_training_command_leaves_weights_that_the_inference_config_loads(
     copied: BundleLayout, phantoms: Path, run_command: Run, header_command: Header, tmp_path: Path
 ) -> None:
     command = header_command(copied.config_paths("train")[-1], phantoms, tmp_path / "run")
-    run_command(f"{command} --max_epochs 2 --val_interval 1", copied.root)
+    run_command(f"{command} --max_epochs 2 --val_interval 1 --keep_interval 1", copied.root)
     weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     assert set(weights) == set(torch.load(copied.weights_path, weights_only=True))
     predict = vol3d.load_bundle(copied.root, "cpu", {"ckpt_path": str(tmp_path / "run" / "model.pt")})
     assert predict(next((phantoms / "images").iterdir())).labels.ndim == 3
     assert logged_validations(tmp_path / "run") == {"1": True, "2": True}
+    run_command(
+        f"{sys.executable} {AVERAGE_WEIGHTS} --out {tmp_path / 'mean.pt'} {tmp_path / 'run/kept'}/*.pt", tmp_path
+    )
+    kept = [torch.load(path, weights_only=True) for path in (tmp_path / "run/kept").iterdir()]
+    assert len(kept) == 2
+    for name, value in torch.load(tmp_path / "mean.pt", weights_only=True).items():
+        torch.testing.assert_close(value, torch.stack([state[name] for state in kept]).mean(dim=0), msg=name)
 
 
 def test_two_processes_train_the_same_network_and_write_it_once(
