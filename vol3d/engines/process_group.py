@@ -72,7 +72,8 @@ class ProcessGroup:
             network: What averaged the gradients over this group.
         """
         if network is not None:
-            network.process_group = network.logger = network.reducer = None
+            for holder in ("process_group", "logger", "reducer"):
+                setattr(network, holder, None)
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
