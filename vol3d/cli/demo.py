@@ -49,7 +49,7 @@ def demo(
         if outcome.error is not None:
             raise outcome.error
         for name in CENTERS_WORLD:
-            parts = {key: value for key, value in outcome.volumes_ml.items() if key.startswith(name)}
+            parts = {key: value for key, value in outcome.report["volumes_ml"].items() if key.startswith(name)}
             detail = ", ".join(f"{key.removeprefix(name).strip()} {value:.2f}" for key, value in parts.items())
             out.print(f"{name} hippocampus {sum(parts.values()):.2f} ml ({detail})")
         out.print(f"label map, report and picture: {outcome.folder}")

@@ -38,7 +38,7 @@ def predict(
     level: LevelOption = "data-only",
     unconfined: UnconfinedOption = False,
 ) -> None:
-    """Segment scans; writes OUT/CASE/{labels.nii.gz, report.json, overlay.png}.
+    """Run a bundle on scans; writes OUT/CASE with report.json, a picture and, of a segmentation, labels.nii.gz.
 
     Finished cases are skipped when input, bundle and settings are unchanged. A bad case never stops the others.
     """
@@ -52,9 +52,9 @@ def predict(
     require_writable(output)
     layout = admit(path, level, unconfined, read=inputs, write=[output])
 
-    from vol3d.report.segmentation_job import segmentation_job
+    from vol3d.report.predict_job import predict_job
 
-    job = segmentation_job(layout, output, device=device, overrides=overrides, overwrite=overwrite, series_uid=series)
+    job = predict_job(layout, output, device=device, overrides=overrides, overwrite=overwrite, series_uid=series)
     outcomes = []
     with progress_bar("predicting", total=len(cases)) as bar:
         for outcome in job.run(cases):
@@ -84,6 +84,5 @@ def _print_outcome(outcome: CaseOutcome) -> None:
     if outcome.error is not None:
         err.print(f"error: {outcome.case}: {describe_error(outcome.error)}", style="red")
         return
-    volumes = ", ".join(f"{name} {value:.2f} ml" for name, value in outcome.volumes_ml.items())
     note = " (unchanged, skipped)" if outcome.status == "skipped" else f" in {outcome.seconds:.1f} s"
-    out.print(f"{outcome.case}: {volumes}{note} -> {outcome.folder}")
+    out.print(f"{outcome.case}: {outcome.report['summary']}{note} -> {outcome.folder}")

@@ -1,7 +1,7 @@
 """Predict many cases: each one whole or absent, resumable, and none stopped by another's fault.
 
-Every case becomes the folder ``OUT/CASE`` with ``labels.nii.gz``, ``report.json`` and what ``draw`` adds. The folder
-is built aside and renamed when all of it is written (``case_folder``).
+Every case becomes the folder ``OUT/CASE`` with the files of its result, ``report.json`` and what ``draw`` adds. The
+folder is built aside and renamed when all of it is written (``case_folder``).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from vol3d.data.content_digest import ContentDigests
 from vol3d.data.output_folder import require_writable
 from vol3d.data.volume_reader import voxel_file
-from vol3d.data.volume_writer import write_labelmap
 from vol3d.errors import DataError
 from vol3d.inference.case_folder import REPORT_NAME, check_replaceable, new_folder, read_report, working_in
+from vol3d.inference.case_result import ResultT
 from vol3d.inference.run_record import run_report
 from vol3d.inference.stage_timer import timed_stage
 
@@ -27,19 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from vol3d.data.cases import Case
-    from vol3d.inference.predictor import SegmentationResult
+    from vol3d.inference.case_result import ScanPredictor
     from vol3d.inference.run_record import RunIdentity
 
 logger = logging.getLogger(__name__)
-
-LABELS_NAME = "labels.nii.gz"
-
-
-class ScanPredictor(Protocol):
-    """From a scan to its labels; a ``VolumePredictor`` or what is built of several."""
-
-    def __call__(self, scan: Path, series_uid: str | None = None) -> SegmentationResult:
-        """Return the labels on the scan's grid."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class CaseOutcome:
         case: Name of the case.
         status: ``done``, ``skipped`` (an equal run has finished it) or ``failed``.
         folder: Where its files are.
-        volumes_ml: Volume of each label, for a case that is done or was skipped.
+        report: Content of its ``report.json``, for a case that is done or was skipped.
         seconds: Wall time.
         error: Why it failed.
     """
@@ -58,13 +49,13 @@ class CaseOutcome:
     case: str
     status: Literal["done", "skipped", "failed"]
     folder: Path
-    volumes_ml: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     error: Exception | None = None
 
 
 @dataclass(frozen=True)
-class CaseJob:
+class CaseJob(Generic[ResultT]):
     """Where and how cases are predicted.
 
     Args:
@@ -76,12 +67,12 @@ class CaseJob:
         draw: Adds pictures to the folder that it is given.
     """
 
-    predictor: ScanPredictor
+    predictor: ScanPredictor[ResultT]
     identity: RunIdentity
     output_dir: Path
     overwrite: bool = False
     series_uid: str | None = None
-    draw: Callable[[Path, SegmentationResult], None] | None = None
+    draw: Callable[[Path, ResultT], None] | None = None
 
     def run(self, cases: Sequence[Case]) -> Iterator[CaseOutcome]:
         """Predict each case and yield what became of it; a failed case does not stop the others.
@@ -98,25 +89,25 @@ class CaseJob:
         started = time.perf_counter()
         folder = self.output_dir / case.name
         try:
-            status, volumes_ml = self._run_case(case, folder)
+            status, report = self._run_case(case, folder)
         except Exception as error:  # whatever one case does, the others get their turn
             logger.debug("case failed", exc_info=True)
             return CaseOutcome(case.name, "failed", folder, seconds=time.perf_counter() - started, error=error)
-        return CaseOutcome(case.name, status, folder, volumes_ml, time.perf_counter() - started)
+        return CaseOutcome(case.name, status, folder, report, time.perf_counter() - started)
 
-    def _run_case(self, case: Case, folder: Path) -> tuple[Literal["done", "skipped"], dict[str, float]]:
+    def _run_case(self, case: Case, folder: Path) -> tuple[Literal["done", "skipped"], dict[str, Any]]:
         if case.name in ("", ".", "..") or Path(case.name).name != case.name:
             raise DataError(f"case must have the name of a folder, got {case.name!r}; rename {case.path}")
         input_sha256 = _input_digest(case.path)
         fingerprint = self.identity.fingerprint(input_sha256, self.series_uid)
-        finished = _finished_volumes(folder, fingerprint)
+        finished = _finished_report(folder, fingerprint)
         if finished is not None:
             return "skipped", finished
         check_replaceable(folder, self.overwrite)
         result = self.predictor(case.path, series_uid=self.series_uid)
         with new_folder(folder) as aside:
             with timed_stage(result.seconds, "write"):
-                write_labelmap(aside / LABELS_NAME, result.labels, result.geometry)
+                result.write(aside)
             if self.draw is not None:
                 with timed_stage(result.seconds, "draw"):
                     self.draw(aside, result)
@@ -124,7 +115,7 @@ class CaseJob:
             files = {path.name: digests.digest(path) for path in sorted(aside.iterdir())}
             report = run_report(case.name, self.identity, result, {"input": input_sha256, **files}, fingerprint)
             (aside / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        return "done", result.volumes_ml
+        return "done", report
 
 
 def _input_digest(path: Path) -> str:
@@ -136,10 +127,10 @@ def _input_digest(path: Path) -> str:
     return hashlib.sha256(f"{digests.digest(path)}\n{digests.digest(data_path)}".encode()).hexdigest()
 
 
-def _finished_volumes(folder: Path, fingerprint: str) -> dict[str, float] | None:
-    """Return the volumes of a case that an equal run has finished, or None."""
+def _finished_report(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return the report of a case that an equal run has finished and whose files are all there, or None."""
     report = read_report(folder)
-    if report is None or report.get("fingerprint") != fingerprint or not (folder / LABELS_NAME).is_file():
+    if report is None or report.get("fingerprint") != fingerprint:
         return None
-    volumes: dict[str, float] = report["volumes_ml"]
-    return volumes
+    written = [name for name in report["sha256"] if name != "input"]
+    return report if all((folder / name).is_file() for name in written) else None

@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 
 from vol3d.data.volume import Volume
 from vol3d.data.volume_reader import check_finite, read_volume
+from vol3d.data.volume_writer import write_labelmap
 from vol3d.errors import GeometryError, UsageError
 from vol3d.geometry import VolumeGeometry
 from vol3d.inference.stage_timer import timed_stage
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from monai.transforms import Compose
     from numpy.typing import NDArray
     from torch import nn
+
+LABELS_NAME = "labels.nii.gz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,22 @@ class SegmentationResult:
     def geometry(self) -> VolumeGeometry:
         """Grid of ``labels``: that of the scan."""
         return self.volume.geometry
+
+    def findings(self) -> dict[str, Any]:
+        """Return the volumes, for the report."""
+        return {"volumes_ml": {name: round(value, 4) for name, value in self.volumes_ml.items()}}
+
+    def summary(self) -> str:
+        """Return the volumes in one line."""
+        return ", ".join(f"{name} {value:.2f} ml" for name, value in self.volumes_ml.items())
+
+    def write(self, folder: Path) -> None:
+        """Write ``labels.nii.gz`` on the scan's grid.
+
+        Raises:
+            OutputError: If the file cannot be written, or is not what was written when it is read again.
+        """
+        write_labelmap(folder / LABELS_NAME, self.labels, self.geometry)
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return class probabilities ``C H W D`` on the scan's grid, background first; computed when asked for."""

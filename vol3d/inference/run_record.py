@@ -17,7 +17,7 @@ import vol3d
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from vol3d.inference.predictor import SegmentationResult
+    from vol3d.inference.case_result import CaseResult
 
 NOTICE = "Research software, not a medical device; not for diagnosis."
 _PACKAGES = ("monai", "torch", "numpy", "nibabel", "simpleitk", "pydicom")
@@ -80,7 +80,7 @@ def peak_memory_bytes(device: str) -> dict[str, int]:
 
 
 def run_report(
-    case: str, identity: RunIdentity, result: SegmentationResult, files: Mapping[str, str], fingerprint: str
+    case: str, identity: RunIdentity, result: CaseResult, files: Mapping[str, str], fingerprint: str
 ) -> dict[str, Any]:
     """Return the report of one case as plain JSON values.
 
@@ -105,7 +105,8 @@ def run_report(
         "seed": identity.seed,
         "versions": software_versions(),
         "geometry": result.geometry.as_dict(),
-        "volumes_ml": {name: round(value, 4) for name, value in result.volumes_ml.items()},
+        "summary": result.summary(),
+        **result.findings(),
         "seconds": result.seconds,
         "peak_memory_bytes": peak_memory_bytes(identity.device),
         "sha256": dict(files),

@@ -29,7 +29,7 @@ def segmentation_job(
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     series_uid: str | None = None,
-) -> CaseJob:
+) -> CaseJob[SegmentationResult]:
     """Return a job that writes label map, report and overlay picture of each case.
 
     Args:

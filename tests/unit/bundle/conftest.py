@@ -46,6 +46,7 @@ def metadata() -> dict[str, Any]:
         "pytorch_version": "2.13.0",
         "numpy_version": "1.26.0",
         "required_packages_version": {"vol3d": "0.1.0"},
+        "task_type": "segmentation",
         "modality": "MR",
         "eval_metrics": {},
         "references": [],

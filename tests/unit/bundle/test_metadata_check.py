@@ -54,6 +54,7 @@ FIGURE = {"value": 0.9, "dataset": "d", "split": "validation", "n": 26, "command
         (put("version", value="one"), "version must follow the schema, got: 'one'"),
         (put("schema", value="https://example.org/x.json"), "schema must follow the schema"),
         (put("task", value=" "), "task must follow the schema"),
+        (put("task_type", value="guess"), "task_type must follow the schema"),
         (put("eval_metrics", value={"mean_dice": 0.9}), "eval_metrics/mean_dice must follow the schema, got: 0.9"),
         (put("eval_metrics", value={"mean_dice": {"value": 0.9}}), "'dataset' is a required property"),
         (put("eval_metrics", value={"mean_dice": {**FIGURE, "n": 0}}), "eval_metrics/mean_dice/n"),

@@ -16,8 +16,9 @@ from vol3d.data.volume_reader import read_volume
 from vol3d.data.volume_writer import write_volume
 from vol3d.errors import DataError, IntensityError, OutputError
 from vol3d.geometry import VolumeGeometry
-from vol3d.inference.case_job import LABELS_NAME, REPORT_NAME, CaseJob
-from vol3d.inference.predictor import SegmentationResult
+from vol3d.inference.case_folder import REPORT_NAME
+from vol3d.inference.case_job import CaseJob
+from vol3d.inference.predictor import LABELS_NAME, SegmentationResult
 from vol3d.inference.run_record import RunIdentity
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def cases(tmp_path: Path) -> list[Case]:
     return find_cases([tmp_path / "in"])
 
 
-def job(tmp_path: Path, **changes: Any) -> CaseJob:
+def job(tmp_path: Path, **changes: Any) -> CaseJob[SegmentationResult]:
     return CaseJob(**{"predictor": Threshold(), "identity": IDENTITY, "output_dir": tmp_path / "out", **changes})
 
 
@@ -79,13 +80,20 @@ def test_each_case_gets_its_labels_and_a_report(tmp_path: Path, cases: list[Case
         assert report["sha256"]["input"] == hashlib.sha256(case.path.read_bytes()).hexdigest()
 
 
-def test_finished_cases_are_skipped_and_keep_their_volumes(tmp_path: Path, cases: list[Case]) -> None:
+def test_finished_cases_are_skipped_and_keep_their_reports(tmp_path: Path, cases: list[Case]) -> None:
     first = list(job(tmp_path).run(cases[:2]))
     again = job(tmp_path)
     outcomes = list(again.run(cases))
     assert statuses(outcomes) == ["skipped", "skipped", "done"]
     assert again.predictor.calls == [cases[2].path.name]  # type: ignore[attr-defined]
-    assert [outcome.volumes_ml for outcome in outcomes[:2]] == [outcome.volumes_ml for outcome in first]
+    assert [outcome.report for outcome in outcomes[:2]] == [outcome.report for outcome in first]
+    assert first[0].report["volumes_ml"] == {"organ": 24.0}
+
+
+def test_a_case_whose_labels_are_gone_is_predicted_again(tmp_path: Path, cases: list[Case]) -> None:
+    list(job(tmp_path).run(cases))
+    (tmp_path / "out" / cases[0].name / LABELS_NAME).unlink()
+    assert statuses(job(tmp_path, overwrite=True).run(cases)) == ["done", "skipped", "skipped"]
 
 
 def test_another_setting_is_not_mixed_into_old_results(tmp_path: Path, cases: list[Case]) -> None:

@@ -57,7 +57,7 @@ def test_report_is_plain_json_with_everything_that_a_reader_needs() -> None:
     assert report["bundle"]["sha256"] == "b" * 64
     assert (report["case"], report["device"], report["seed"], report["fingerprint"]) == ("case_1", "cpu", 7, "f")
     assert report["sha256"] == {"input": "i", "labels.nii.gz": "l"}
-    assert report["volumes_ml"] == {"a": 0.1235}
+    assert (report["summary"], report["volumes_ml"]) == ("a 0.12 ml", {"a": 0.1235})
     assert report["geometry"] == result().geometry.as_dict()
 
 

@@ -28,6 +28,7 @@ METADATA: dict[str, Any] = {
     "required_packages_version": {"nibabel": "5.4.2"},
     "name": "Tiny CT segmentation",
     "task": "Tests",
+    "task_type": "segmentation",
     "description": "A network of a few numbers.",
     "authors": "vol3d",
     "copyright": "Copyright (c) vol3d",
