@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import time
+from stat import S_ISDIR
 from typing import TYPE_CHECKING
 
 from vol3d.data.atomic_write import atomic_path
@@ -105,7 +106,11 @@ def _files_of(name: str) -> list[str]:
 
 def _signature(name: str) -> str:
     """Return what must change when the content changes; for a folder, over every file below it."""
-    stamps = [(os.path.relpath(file, name), _stamp(os.stat(file))) for file in _files_of(name)]  # noqa: PTH116
+    stat = os.stat(name)  # noqa: PTH116
+    if S_ISDIR(stat.st_mode):
+        stamps = [(os.path.relpath(file, name), _stamp(os.stat(file))) for file in _files_of(name)]  # noqa: PTH116
+    else:
+        stamps = [(".", _stamp(stat))]
     return hashlib.sha256(repr(stamps).encode("utf-8", "surrogateescape")).hexdigest()
 
 
