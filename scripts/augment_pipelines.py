@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from monai import transforms as mt
 from monai.data import CacheDataset, DataLoader
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, RandomSampler
 
+from vol3d.data.augmented_loader import AugmentedLoader
 from vol3d.data.ragged_batch import collate_ragged
 from vol3d.transforms.augment_settings import IntensitySettings, SpatialSettings
 from vol3d.transforms.batch_augment import BatchAugment
@@ -48,15 +49,18 @@ def deterministic(window_hu: tuple[float, float] | None, roi: Roi | None) -> lis
     return [*loading, intensity, *pad]
 
 
-class Vol3dBatches:
-    """Ragged batches from the case cache, augmented as a whole."""
+def vol3d_augment(roi: Roi, *, as_torchio: bool = False) -> BatchAugment:
+    """Return the same operations in vol3d."""
+    intensity = IntensitySettings(**(NOT_IN_TORCHIO if as_torchio else {}))
+    return BatchAugment(roi, SpatialSettings(is_random_crop=True), intensity)
 
-    def __init__(
-        self, dataset: VolumeCacheDataset, roi: Roi, batch_size: int, num_workers: int, *, as_torchio: bool = False
-    ) -> None:
-        intensity = IntensitySettings(**(NOT_IN_TORCHIO if as_torchio else {}))
-        self.augment = BatchAugment(roi, SpatialSettings(is_random_crop=True), intensity)
-        self.loader = make_loader(dataset, batch_size, num_workers, collate_fn=collate_ragged)
+
+class Vol3dBatches:
+    """Ragged batches from the case cache, augmented as a whole in this process."""
+
+    def __init__(self, dataset: VolumeCacheDataset, augment: BatchAugment, batch_size: int) -> None:
+        self.augment = augment
+        self.loader = make_loader(dataset, batch_size, 0, collate_fn=collate_ragged)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -64,6 +68,18 @@ class Vol3dBatches:
         self.epoch += 1
         for batch in self.loader:
             yield self.augment(batch, self.epoch)
+
+
+class Vol3dWorkers:
+    """The same, each batch augmented by a worker."""
+
+    def __init__(self, dataset: VolumeCacheDataset, augment: BatchAugment, batch_size: int, num_workers: int) -> None:
+        self.loader = AugmentedLoader(dataset, augment, RandomSampler(dataset), batch_size, num_workers, epoch=0)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of one epoch."""
+        self.loader.epoch = (self.loader.epoch or 0) + 1
+        yield from self.loader
 
 
 def make_loader(dataset: Any, batch_size: int, num_workers: int, **options: Any) -> DataLoader:

@@ -26,7 +26,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
-from augment_pipelines import Vol3dBatches, deterministic, drain, make_loader, monai_dataset
+from augment_pipelines import (
+    Vol3dBatches,
+    Vol3dWorkers,
+    deterministic,
+    drain,
+    make_loader,
+    monai_dataset,
+    vol3d_augment,
+)
 from benchmark_row import HEADER, Row
 from monai import transforms as mt
 from monai.data import CacheDataset, Dataset, PersistentDataset
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 WORKERS = (0, 1, 2)
+WARM_EPOCHS = 5  # until two workers that share the cases at random have nearly all of them in memory
 INSTALL = {
     "batchgeneratorsv2": "pip install --no-deps batchgeneratorsv2 batchgenerators acvl-utils",
     "torchio": "pip install torchio",
@@ -68,6 +77,13 @@ class Task:
         return VolumeCacheDataset(
             self.items, mt.Compose(self.transforms()), cache_dir=self.cache_dir, progress=False, **options
         )
+
+    def vol3d_batches(self, num_workers: int, *, as_torchio: bool = False) -> Any:
+        """Return augmented batches: made in this process, or by workers."""
+        dataset, augment = self.vol3d_dataset(), vol3d_augment(self.roi, as_torchio=as_torchio)
+        if num_workers == 0:
+            return Vol3dBatches(dataset, augment, self.batch_size)
+        return Vol3dWorkers(dataset, augment, self.batch_size, num_workers)
 
     def start(self, num_cases: int) -> Task:
         """Return the same task with its first cases only."""
@@ -100,9 +116,8 @@ def augmentation(task: Task, repeats: int) -> Iterator[Row]:
         dataset = make()
         loaders: dict[str, Any] = {f"{name} {w}": make_loader(dataset, task.batch_size, w) for w in WORKERS}
         for w in WORKERS:
-            options = (task.vol3d_dataset(), task.roi, task.batch_size, w)
-            loaders[f"vol3d {w}"] = Vol3dBatches(*options, as_torchio=name == "torchio")
-        timings = time_fastest(_drains(loaders), repeats)
+            loaders[f"vol3d {w}"] = task.vol3d_batches(w, as_torchio=name == "torchio")
+        timings = time_fastest(_drains(loaders), repeats, choosing_runs=WARM_EPOCHS)
         yield _compare(f"{figure} {name}", timings, name, _target(name))
 
 
@@ -198,7 +213,7 @@ def training(task: Task, repeats: int) -> Iterator[Row]:
         ("compiled", {"memory_format": torch.channels_last_3d, "is_compiled": True}),
         ("contiguous", {}),
     ):
-        source = Vol3dBatches(task.vol3d_dataset(), task.roi, task.batch_size, 0)
+        source = task.vol3d_batches(0)
         trainers[f"{ours} 0"] = EpochTrainer(source, CHOOSING_RUNS + repeats, **options)
     timings = time_fastest({name: trainer.run_epoch for name, trainer in trainers.items()}, repeats)
     best, _ = fastest(timings, "monai")
