@@ -171,7 +171,7 @@ def judge_expression(data: bytes) -> None:
     if expression_problems(text, POLICY) or text.strip().startswith("import "):
         return
     # MONAI looks the name of a reference up in the config, whatever it is.
-    for node in ast.walk(ast.parse(re.sub(r"@\w+(::\w+)*", "reference", text.strip()), mode="eval")):
+    for node in ast.walk(ast.parse(re.sub(r"@\w*(::\w*)*", "reference", text.strip()), mode="eval")):
         name = getattr(node, "id", None) or getattr(node, "attr", "")
         if "__" in name or name in FORBIDDEN_CALLS:
             raise Violation(f"an expression with {name} passed")

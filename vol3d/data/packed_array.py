@@ -76,9 +76,13 @@ class PackedArray:
         num_blocked = self.is_filled.numel() * _BLOCK
         blocks = _bits(result)[:num_blocked].view(-1, _BLOCK)
         blocked = kept[: kept.numel() - (result.numel() - num_blocked)]
-        blocks.index_copy_(0, (~self.is_filled).nonzero()[:, 0], blocked.view(-1, _BLOCK))
         fills = _bits(self._decode(self.fills))
-        blocks.index_copy_(0, self.is_filled.nonzero()[:, 0], fills[:, None].expand(-1, _BLOCK))
+        # Most blocks hold one value (air, background): all of them in one pass is faster than each in its place.
+        background = fills.mode().values
+        blocks.fill_(background)
+        blocks.index_copy_(0, (~self.is_filled).nonzero()[:, 0], blocked.view(-1, _BLOCK))
+        others = (fills != background).nonzero()[:, 0]
+        blocks.index_copy_(0, self.is_filled.nonzero()[others, 0], fills[others, None].expand(-1, _BLOCK))
         _bits(result)[num_blocked:] = kept[blocked.numel() :]
         return result.reshape(self.shape)
 
@@ -90,7 +94,7 @@ class PackedArray:
         piece = _PIECE if codes.device.type == "cpu" else max(codes.numel(), 1)
         for start in range(0, codes.numel(), piece):
             indices = codes[start : start + piece].to(torch.int32)
-            if codes.dtype == torch.int16:
+            if codes.dtype == torch.int16 and self.table.numel() > MAX_TABLE // 2:  # else none has wrapped
                 indices &= MAX_TABLE - 1
             # As bits: index_select does not know every dtype.
             torch.index_select(_bits(self.table), 0, indices, out=_bits(values[start : start + piece]))
