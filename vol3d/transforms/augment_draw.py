@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,21 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
     text = "\0".join(f"{type(name).__name__}:{name}" for name in (seed, *names))
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+
+
+def occurrences(cases: Sequence[str | int]) -> list[int]:
+    """Return for each sample of a batch how many samples of the same case come before it.
+
+    Example:
+        >>> occurrences(["a", "b", "a"])
+        [0, 0, 1]
+    """
+    seen: Counter[str | int] = Counter()
+    numbers = []
+    for case in cases:
+        numbers.append(seen[case])
+        seen[case] += 1
+    return numbers
 
 
 class AugmentDraw:
