@@ -67,7 +67,7 @@ def read_split(dataset_dir: str | Path, split: str) -> list[Item]:
         DataError: If the list cannot be read, a file is missing or outside the folder, or a case is listed twice.
     """
     folder = Path(dataset_dir)
-    content = _read_json(folder / DATASET_FILE)
+    content = read_dataset_file(folder)
     present = [name for name in SPLITS if isinstance(content.get(name), list)]
     if split not in present:
         raise UsageError(f"split must be one of {', '.join(present) or 'none'} in {DATASET_FILE}, got {split!r}")
@@ -120,7 +120,14 @@ def fold(
     return _parted(items, set(order[index::num_folds]), group)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_dataset_file(dataset_dir: str | Path) -> dict[str, Any]:
+    """Return the content of a data set's ``dataset.json``.
+
+    Raises:
+        UsageError: If there is none.
+        DataError: If it cannot be read or is no JSON object.
+    """
+    path = Path(dataset_dir) / DATASET_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

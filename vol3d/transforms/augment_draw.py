@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,21 @@ def _digest(seed: int, *names: str | int) -> bytes:
 
 def _generator(digest: bytes) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def occurrences(cases: Sequence[str | int]) -> list[int]:
+    """Return for each sample of a batch how many samples of the same case come before it.
+
+    Example:
+        >>> occurrences(["a", "b", "a"])
+        [0, 0, 1]
+    """
+    seen: Counter[str | int] = Counter()
+    numbers = []
+    for case in cases:
+        numbers.append(seen[case])
+        seen[case] += 1
+    return numbers
 
 
 class AugmentDraw:

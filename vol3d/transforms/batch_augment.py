@@ -20,14 +20,13 @@ A dataset gives the last two as arrays: torch's default collation turns a batch 
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vol3d.errors import ConfigError, GeometryError
-from vol3d.transforms.augment_draw import AugmentDraw, Parameters, SampleIdentity
+from vol3d.transforms.augment_draw import AugmentDraw, Parameters, SampleIdentity, occurrences
 from vol3d.transforms.augment_settings import IntensitySettings, SpatialSettings
 from vol3d.transforms.intensity_augment import augment_intensity, intensity_arrays
 from vol3d.transforms.parameter_upload import upload_arrays
@@ -129,18 +128,18 @@ class BatchAugment:
                 raise ConfigError(
                     f"{name} must have one entry per case ({len(cases)}), got {len(column)}; check the batch"
                 )
-        seen: Counter[str | int] = Counter()
+        names = _host_list(cases, "case")
+        counted = occurrences(names)
         parameters = []
-        for number, case in enumerate(_host_list(cases, "case")):
+        for number, case in enumerate(names):
             sample = SampleIdentity(
                 case=case,
-                draw=seen[case] if draws is None else int(draws[number]),
+                draw=counted[number] if draws is None else int(draws[number]),
                 epoch=int(epoch),
                 shape=_triple(int(n) for n in shapes[number]),
                 spacing_mm=_triple(float(v) for v in (spacings_mm[number] if spacings_mm else self.spatial.spacing_mm)),
                 center_vox=_triple(int(n) for n in centers_vox[number]) if centers_vox else None,
             )
-            seen[case] += 1
             parameters.append(self._draw(sample))
         return parameters
 
