@@ -60,6 +60,27 @@ def fill_cache(
     Raises:
         VolumeReadError: For the first case that fails; cases that are done stay cached.
     """
+    record = cache.fill_record(items)
+    sizes = record.sizes() if record is not None else None
+    if sizes is not None:
+        report = FillReport(len(sizes), 0, sum(sizes))
+    else:
+        report = _look_and_fill(cache, items, num_workers, max_bytes, progress=progress)
+        if record is not None:
+            record.write([cache.key(item).digest for item in items])
+    logger.info("case cache: %d cases, %d found, %d computed", len(items), report.num_found, report.num_computed)
+    if cache.disk is not None and report.num_bytes > cache.disk.max_bytes:
+        logger.warning(
+            "disk_bytes must hold the data set to spare its preprocessing, got %d for %d bytes; raise disk_bytes",
+            cache.disk.max_bytes,
+            report.num_bytes,
+        )
+    return report
+
+
+def _look_and_fill(
+    cache: VolumeCache, items: Sequence[Any], num_workers: int, max_bytes: int, *, progress: bool
+) -> FillReport:
     # Training runs that start together meet in the middle instead of waiting for each other case by case.
     start = random.randrange(len(items)) if items else 0  # noqa: S311
     waiting = [*items[start:], *items[:start]][::-1]
@@ -73,15 +94,7 @@ def fill_cache(
         for size, unpacked in _fill_parallel(cache, waiting, num_workers, max_bytes):
             num_found, num_bytes = num_found + (unpacked is None), num_bytes + size
             advance()
-    report = FillReport(num_found, len(items) - num_found, num_bytes)
-    logger.info("case cache: %d cases, %d found, %d computed", len(items), num_found, report.num_computed)
-    if cache.disk is not None and num_bytes > cache.disk.max_bytes:
-        logger.warning(
-            "disk_bytes must hold the data set to spare its preprocessing, got %d for %d bytes; raise disk_bytes",
-            cache.disk.max_bytes,
-            num_bytes,
-        )
-    return report
+    return FillReport(num_found, len(items) - num_found, num_bytes)
 
 
 def _fill_parallel(

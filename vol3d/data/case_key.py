@@ -59,7 +59,7 @@ def case_key(item: Any, fingerprint: TransformFingerprint, digests: ContentDiges
     """
     contents, paths = {}, {}
     for at, leaf in item_leaves(item):
-        if _is_input_path(leaf):
+        if is_input_path(leaf):
             contents[at] = f"file {digests.digest(leaf)}"
             paths[at] = path_digest(leaf)
         else:
@@ -68,7 +68,8 @@ def case_key(item: Any, fingerprint: TransformFingerprint, digests: ContentDiges
     return CaseKey(hashlib.sha256(text.encode()).hexdigest(), contents, paths)
 
 
-def _is_input_path(leaf: Any) -> bool:
+def is_input_path(leaf: Any) -> bool:
+    """Whether a leaf of an input item names a file or folder that is there."""
     if not isinstance(leaf, (str, os.PathLike)) or not os.fspath(leaf):
         return False
     # A bare word that happens to name a folder here ("data") is a value; a bare file name is an input.

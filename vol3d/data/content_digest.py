@@ -56,7 +56,7 @@ class ContentDigests:
         """
         name = os.fspath(path)
         try:
-            signature = _signature(name)
+            signature = file_signature(name)
             known = self._remembered.get(name) or self._read_record(name)
             if known is not None and known[0] == signature:
                 self._remembered[name] = known
@@ -104,8 +104,13 @@ def _files_of(name: str) -> list[str]:
     return sorted(os.path.join(root, file) for root, _, files in os.walk(name) for file in files)  # noqa: PTH118
 
 
-def _signature(name: str) -> str:
-    """Return what must change when the content changes; for a folder, over every file below it."""
+def file_signature(path: str | os.PathLike[str]) -> str:
+    """Return what must change when the content changes; for a folder, over every file below it.
+
+    Raises:
+        OSError: If the path cannot be looked at.
+    """
+    name = os.fspath(path)
     stat = os.stat(name)  # noqa: PTH116
     if S_ISDIR(stat.st_mode):
         stamps = [(os.path.relpath(file, name), _stamp(os.stat(file))) for file in _files_of(name)]  # noqa: PTH116
@@ -128,6 +133,6 @@ def _hash_settled(name: str, signature: str) -> tuple[str, bool]:
                 digest.update(len(inner).to_bytes(8, "little") + inner + stat.st_size.to_bytes(8, "little"))
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
-    if _signature(name) != signature:
+    if file_signature(name) != signature:
         raise VolumeReadError(f"input must stay as it is while it is read, got changes in {name}; run again")
     return digest.hexdigest(), time.time_ns() - youngest_ns > SETTLE_NS

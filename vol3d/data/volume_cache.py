@@ -21,12 +21,15 @@ from vol3d.data.case_key import CaseKey, case_key
 from vol3d.data.case_packer import pack_case
 from vol3d.data.content_digest import ContentDigests
 from vol3d.data.disk_tier import DiskTier
+from vol3d.data.fill_record import FillRecord
 from vol3d.data.item_leaves import item_leaves
 from vol3d.data.memory_tier import MemoryTier
 from vol3d.data.transform_fingerprint import as_compose, fingerprint_prefix, first_random_index
 from vol3d.errors import ConfigError, Vol3dError, VolumeReadError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vol3d.data.packed_case import PackedCase
 
 
@@ -110,6 +113,15 @@ class VolumeCache:
             return size, None
         case = self._packed(self.key(item), item)
         return self.stored_bytes(item) or case.num_bytes, case.num_unpacked_bytes
+
+    def fill_record(self, items: Sequence[Any]) -> FillRecord | None:
+        """Return what is remembered of these items, or None where nothing can be."""
+        if self.disk is None:
+            return None
+        try:
+            return FillRecord(self.disk.folder, self.fingerprint.digest, items)
+        except OSError:  # filling names the file
+            return None
 
     def apply_random(self, case: Any) -> Any:
         """Return a case after the first random transform and all that follow."""

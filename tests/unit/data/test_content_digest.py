@@ -137,6 +137,6 @@ def test_file_that_changes_while_it_is_read_is_an_error(tmp_path, monkeypatch):
     file = tmp_path / "scan.nii"
     file.write_bytes(b"voxels")
     signatures = iter(["before", "after"])
-    monkeypatch.setattr(content_digest, "_signature", lambda _: next(signatures))
+    monkeypatch.setattr(content_digest, "file_signature", lambda _: next(signatures))
     with pytest.raises(VolumeReadError, match=r"input must stay as it is while it is read, got changes in .*scan"):
         ContentDigests().digest(file)

@@ -1,5 +1,7 @@
 import logging
+import pathlib
 import pickle
+import shutil
 import sys
 
 import numpy as np
@@ -18,6 +20,7 @@ from monai.transforms import (
 )
 
 from vol3d.data.cache_fill import fill_cache
+from vol3d.data.volume_cache import VolumeCache
 from vol3d.data.volume_cache_dataset import VolumeCacheDataset
 from vol3d.errors import ConfigError, VolumeReadError
 
@@ -212,6 +215,9 @@ def test_cases_in_work_are_bounded_by_memory(items, tmp_path):
         def stored_bytes(self, _):
             return None
 
+        def fill_record(self, _):
+            return None
+
     cache = Recorder()
     report = fill_cache(cache, items, num_workers=4, max_bytes=4000, progress=False)
     assert cache.most == 1
@@ -225,5 +231,51 @@ def test_progress_shows_only_on_a_terminal_and_when_it_takes_long(items, options
     VolumeCacheDataset(items, transforms(), **options)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("vol3d.data.cache_fill._QUIET_S", -1.0)
+    shutil.rmtree(options["cache_dir"] / "filled")
     VolumeCacheDataset(items, transforms(), **options)
     assert "caching" in capsys.readouterr().err
+
+
+def test_a_filled_data_set_is_found_without_a_key_per_case(items, options, monkeypatch):
+    VolumeCacheDataset(items, transforms(), **options)
+    asked = []
+    monkeypatch.setattr(VolumeCache, "key", lambda *arguments: asked.append(arguments))
+    VolumeCacheDataset(items, transforms(), **options)
+    assert asked == []
+
+
+@pytest.mark.parametrize("change", ["content", "parameter", "value", "entry", "record", "order"])
+def test_a_data_set_that_is_no_longer_as_it_was_filled_is_looked_through(items, options, change):
+    VolumeCacheDataset(items, transforms(), **options)
+    entries = sorted(options["cache_dir"].glob("??/*.case"))
+    (record,) = (options["cache_dir"] / "filled").iterdir()
+    again = transforms()
+    if change == "content":
+        np.save(items[1]["image"], np.zeros((6, 7, 8), np.int16))
+    elif change == "parameter":
+        again = Compose([*transforms().transforms, Halve()])
+    elif change == "value":
+        items[2]["index"] = 7
+    elif change == "entry":
+        entries[0].unlink()
+    elif change == "record":
+        record.write_bytes(record.read_bytes()[:-3])
+    else:
+        items.reverse()
+    cache = VolumeCacheDataset(items, again, fill_first=False, **options).cache
+    assert cache.fill_record(items).sizes() is None
+    VolumeCacheDataset(items, again, **options)
+    sizes = [cache.disk.size(cache.key(item).digest) for item in items]
+    assert None not in sizes
+    assert cache.fill_record(items).sizes() == sizes
+
+
+def test_a_missing_input_file_is_named_though_nothing_is_remembered_of_it(items, options):
+    pathlib.Path(items[0]["image"]).unlink()
+    with pytest.raises(VolumeReadError, match=r"scan0\.npy"):
+        VolumeCacheDataset(items, transforms(), **options)
+
+
+def test_without_a_disk_tier_nothing_is_remembered(items, options):
+    cache = VolumeCacheDataset(items, transforms(), disk_bytes=0, **options).cache
+    assert cache.fill_record(items) is None
