@@ -133,10 +133,8 @@ class _SlotWriter(Dataset[Any]):
 
     def __getitem__(self, task: Task) -> tuple[int, int, dict[str, Any]]:
         number, epoch, cases = task
-        batch = self.augment(collate_ragged([self.dataset[case] for case in cases]), epoch)
         slot = self.slots[number]
-        for key, room in slot.items():
-            room[: len(cases)].copy_(batch[key])
+        batch = self.augment(collate_ragged([self.dataset[case] for case in cases]), epoch, out=slot)
         return number, len(cases), {key: column for key, column in batch.items() if key not in slot}
 
 

@@ -82,9 +82,17 @@ class BatchAugment:
             self.spatial.padding_value, self.spatial.padding == "border", self.spatial.num_label_classes
         )
 
-    def __call__(self, batch: Mapping[str, Any], epoch: int) -> dict[str, Any]:
-        """Return the batch with image and label augmented; other entries are passed on. Its tensors are not changed."""
-        return self.apply(batch, self.parameters_of(batch, epoch))
+    def __call__(
+        self, batch: Mapping[str, Any], epoch: int, out: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, Any]:
+        """Return the batch with image and label augmented; other entries are passed on. Its tensors are not changed.
+
+        Args:
+            batch: See the module's docstring.
+            epoch: Number of the epoch.
+            out: Where to write image and label, for at least as many samples; None takes new memory.
+        """
+        return self.apply(batch, self.parameters_of(batch, epoch), out)
 
     def parameters_of(self, batch: Mapping[str, Any], epoch: int) -> list[Parameters]:
         """Return what `__call__` would apply to each sample."""
@@ -144,7 +152,12 @@ class BatchAugment:
         return parameters
 
     @torch.no_grad()
-    def apply(self, batch: Mapping[str, Any], parameters: Sequence[Parameters]) -> dict[str, Any]:
+    def apply(
+        self,
+        batch: Mapping[str, Any],
+        parameters: Sequence[Parameters],
+        out: Mapping[str, torch.Tensor] | None = None,
+    ) -> dict[str, Any]:
         """Return the batch augmented with these parameters: a replay of what `draw` listed."""
         images, labels = self._images_and_labels(batch)
         if len(parameters) != len(images):
@@ -159,9 +172,8 @@ class BatchAugment:
             ],
             images[0].device,
         )
-        result = {**batch, self.image_key: _empty(images, self.roi_size, torch.float32)}
-        if labels is not None:
-            result[self.label_key] = _empty(labels, self.roi_size, labels[0].dtype)
+        rooms = self._rooms(images, labels) if out is None else {key: room[: len(images)] for key, room in out.items()}
+        result = {**batch, **rooms}
 
         def augment_sample(number: int) -> None:
             # Written here, not stacked at the end: that would be one more pass, split up by torch over all cores.
@@ -181,6 +193,13 @@ class BatchAugment:
         with precise:
             list((pool.map if pool else map)(torch.no_grad()(augment_sample), range(len(images))))
         return result
+
+    def _rooms(self, images: Sequence[torch.Tensor], labels: Sequence[torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """Return new memory for the patches of a batch."""
+        rooms = {self.image_key: _empty(images, self.roi_size, torch.float32)}
+        if labels is not None:
+            rooms[self.label_key] = _empty(labels, self.roi_size, labels[0].dtype)
+        return rooms
 
     def _images_and_labels(self, batch: Mapping[str, Any]) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
         """Return the samples of image and label, which must belong together."""
