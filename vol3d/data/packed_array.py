@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,17 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SAMPLE = 200_000
 _PIECE = 1 << 16
 _BLOCK = 512
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Where which whole block goes; most blocks hold one value (air, background) and are filled in one pass."""
+
+    num_blocks: int
+    background: torch.Tensor
+    kept: torch.Tensor
+    others: torch.Tensor
+    fills: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -69,22 +81,28 @@ class PackedArray:
 
     def unpack(self) -> torch.Tensor:
         """Return a new tensor with the original bits, on the device of the codes."""
-        if self.is_filled is None or self.fills is None:
+        blocks = self._blocks
+        if blocks is None:
             return self._decode(self.codes).reshape(self.shape)
         result = torch.empty(math.prod(self.shape), dtype=self.dtype, device=self.codes.device)
         kept = _bits(self._decode(self.codes))
-        num_blocked = self.is_filled.numel() * _BLOCK
-        blocks = _bits(result)[:num_blocked].view(-1, _BLOCK)
-        blocked = kept[: kept.numel() - (result.numel() - num_blocked)]
-        fills = _bits(self._decode(self.fills))
-        # Most blocks hold one value (air, background): all of them in one pass is faster than each in its place.
-        background = fills.mode().values
-        blocks.fill_(background)
-        blocks.index_copy_(0, (~self.is_filled).nonzero()[:, 0], blocked.view(-1, _BLOCK))
-        others = (fills != background).nonzero()[:, 0]
-        blocks.index_copy_(0, self.is_filled.nonzero()[others, 0], fills[others, None].expand(-1, _BLOCK))
-        _bits(result)[num_blocked:] = kept[blocked.numel() :]
+        num_blocked, num_kept = blocks.num_blocks * _BLOCK, len(blocks.kept) * _BLOCK
+        filled = _bits(result)[:num_blocked].view(-1, _BLOCK)
+        filled.fill_(blocks.background)
+        filled.index_copy_(0, blocks.kept, kept[:num_kept].view(-1, _BLOCK))
+        filled.index_copy_(0, blocks.others, blocks.fills[:, None].expand(-1, _BLOCK))
+        _bits(result)[num_blocked:] = kept[num_kept:]
         return result.reshape(self.shape)
+
+    @cached_property
+    def _blocks(self) -> _Blocks | None:
+        if self.is_filled is None or self.fills is None:
+            return None
+        fills = _bits(self._decode(self.fills))
+        background = fills.mode().values
+        is_other, places = fills != background, self.is_filled.nonzero()[:, 0]
+        kept = (~self.is_filled).nonzero()[:, 0]
+        return _Blocks(self.is_filled.numel(), background, kept, places[is_other], fills[is_other])
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
         if self.table is None:
