@@ -107,7 +107,7 @@ def test_training_command_leaves_weights_that_the_inference_config_loads(
     copied: BundleLayout, phantoms: Path, run_command: Run, header_command: Header, tmp_path: Path
 ) -> None:
     command = header_command(copied.config_paths("train")[-1], phantoms, tmp_path / "run")
-    run_command(f"{command} --max_epochs 2 --val_interval 1 --keep_interval 1", copied.root)
+    run_command(f"{command} --max_epochs 2 --val_interval 1 --keep_interval 1 --compile False", copied.root)
     weights = torch.load(tmp_path / "run" / "model.pt", weights_only=True)
     assert set(weights) == set(torch.load(copied.weights_path, weights_only=True))
     predict = vol3d.load_bundle(copied.root, "cpu", {"ckpt_path": str(tmp_path / "run" / "model.pt")})
@@ -128,7 +128,8 @@ def test_two_processes_train_the_same_network_and_write_it_once(
     command = header_command(copied.config_paths("multi_gpu")[-1], phantoms, tmp_path / "run")
     each_saves = "$torch.save(@network_def.state_dict(), @output_dir + '/rank' + str(@rank) + '.pt')"
     finalize = json.dumps([each_saves, "$@process_group.close(@train_network)"]).replace("$", "\\$").replace('"', '\\"')
-    small = "--max_epochs 2 --val_interval 1 --batch_size 1 --patch_size [16,16,16] --network_def::channels [4,8]"
+    small = "--compile False --max_epochs 2 --val_interval 1 --batch_size 1 --patch_size [16,16,16]"
+    small += " --network_def::channels [4,8]"
     run_command(f'{command} {small} --finalize "{finalize}"', copied.root)
     ranks = [torch.load(tmp_path / "run" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for name, value in ranks[0].items():
@@ -163,7 +164,8 @@ def test_monai_load_builds_the_network_from_a_json_twin_of_the_config(copied: Bu
 
 def mean_dice_in_one_process(layout: BundleLayout, phantoms: Path, folder: Path) -> float:
     """Validation score of the weights in ``folder/run/model.pt``."""
-    settings = {"dataset_dir": str(phantoms), "output_dir": str(folder / "alone"), "network_def::channels": [4, 8]}
+    settings = {"dataset_dir": str(phantoms), "output_dir": str(folder / "alone"), "compile": False}
+    settings["network_def::channels"] = [4, 8]
     workflow = open_workflow(layout, "train", {**settings, "device": "$torch.device('cpu')"})
     workflow.initialize()
     evaluator = workflow.evaluator

@@ -39,6 +39,7 @@ def small(phantoms: Path) -> dict[str, Any]:
         "device": "$torch.device('cpu')",
         "max_epochs": EPOCHS,
         "val_interval": 2,
+        "compile": False,
         "patch_size": [16, 16, 16],
         "network_def::channels": [4, 8],
         "warmup_steps": 2,

@@ -15,7 +15,7 @@ import time
 import pytest
 
 NAME = "hippocampus_mr_segmentation"
-SHORT = ("--set", "max_epochs=1", "--set", "patch_size=[8, 8, 8]", "--set", "val_interval=1")
+SHORT = ("--set", "max_epochs=1", "--set", "patch_size=[8, 8, 8]", "--set", "val_interval=1", "--set", "compile=false")
 
 
 def test_evaluate_writes_one_row_per_case_and_class(run, dataset, tmp_path):

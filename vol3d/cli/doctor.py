@@ -78,11 +78,15 @@ def _add_devices(table: Table) -> None:
     import torch
 
     from vol3d.engines.autocast_inferer import has_fast_bfloat16
+    from vol3d.engines.compiled_network import cpp_compiler
 
     table.add_row("cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads", "")
     is_fast, is_fast_compiled = has_fast_bfloat16("cpu"), has_fast_bfloat16("cpu", compiled=True)
     found = "fast" if is_fast else "fast in compiled networks" if is_fast_compiled else "slow"
-    table.add_row("cpu bfloat16", found, "train with --set compile=true" if is_fast_compiled and not is_fast else "")
+    table.add_row("cpu bfloat16", found, "")
+    compiler = shutil.which(cpp_compiler())
+    remedy = "" if compiler else f"install {cpp_compiler()}, or train with --set compile=false"
+    table.add_row("compiler for training on cpu", compiler or "none", remedy)
     if not torch.cuda.is_available():
         table.add_row("cuda", "none", "needs an NVIDIA GPU and a CUDA build of torch")
     for index in range(torch.cuda.device_count()):
